@@ -68,22 +68,26 @@ def processes(jobs: int, threads: int | None) -> int:
     return max(1, min(jobs, (threads or resources.cpus()) // 2, most))
 
 
-def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
+def export_all(jobs: Sequence[Job], threads: int | None, *, shared: bool) -> Iterator[Exported]:
     """Exports networks, and yields what became of each as it ends.
 
     Args:
         jobs: What to export.
         threads: Cores that may be used; None for all.
+        shared: Whether runs may have the same backbone.
     """
     count = processes(len(jobs), threads)
     each = (threads or resources.cpus()) // count
-    exporter = _exporter(each)
+    exporter = _exporter(each, shared)
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
     for one in jobs:
         waiting.put(one)
     stop = threading.Event()
-    others = [threading.Thread(target=_work, args=(waiting, ended, stop, each)) for _ in range(1, count)]
+    others = [
+        threading.Thread(target=_work, args=(waiting, ended, stop, [str(each), str(int(shared))]))
+        for _ in range(1, count)
+    ]
     for thread in others:
         thread.start()
     left = len(jobs)
@@ -108,10 +112,10 @@ def _next(waiting: queue.SimpleQueue[Job]) -> Job | None:
         return None
 
 
-def _exporter(threads: int) -> Exporter:
+def _exporter(threads: int, shared: bool) -> Exporter:
     from poolzoo.compare import measures
 
-    return measures.Exporter(PROVIDER, threads)
+    return measures.Exporter(PROVIDER, threads, shared=shared)
 
 
 def _export_here(job: Job, exporter: Exporter) -> Exported:
@@ -122,16 +126,16 @@ def _export_here(job: Job, exporter: Exporter) -> Exported:
 
 
 def _work(
-    waiting: queue.SimpleQueue[Job], ended: queue.SimpleQueue[Exported], stop: threading.Event, threads: int
+    waiting: queue.SimpleQueue[Job], ended: queue.SimpleQueue[Exported], stop: threading.Event, settings: Sequence[str]
 ) -> None:
-    """Exports what waits in a process, one network after the other."""
+    """Exports what waits in a process with some settings, one network after the other."""
     process: subprocess.Popen[bytes] | None = None
     try:
         while (job := _next(waiting)) is not None and not stop.is_set():
             answer = None
             for _ in range(2):
                 with suppress(Exception):  # it died, its answer is no JSON, or there is no memory for it: no answer
-                    process = process or _start(threads)
+                    process = process or _start(settings)
                     answer = _ask(process, job, stop)
                 if answer is not None or stop.is_set():
                     break
@@ -155,12 +159,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def _start(threads: int) -> subprocess.Popen[bytes]:
+def _start(settings: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process that reads jobs; its settings are the number of threads, and whether runs may share a backbone."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    environment = {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **dict.fromkeys(names, settings[0]), "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "poolzoo.compare.exporting", str(threads)],
+        [sys.executable, "-m", "poolzoo.compare.exporting", *settings],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -224,7 +229,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     loader.settings.update(pickle.load(requests))
-    exporter = _exporter(int(sys.argv[1]))
+    exporter = _exporter(int(sys.argv[1]), sys.argv[2] == "1")
     for line in requests:
         run, file = json.loads(line)
         found = _export_here(Job(Path(run), Path(file)), exporter)

@@ -49,11 +49,13 @@ class Exporter:
     Args:
         provider: Of ONNX Runtime.
         threads: Of torch and of ONNX Runtime.
+        shared: Whether runs may have the same backbone. Its maps take memory until the next run.
     """
 
-    def __init__(self, provider: str, threads: int) -> None:
+    def __init__(self, provider: str, threads: int, *, shared: bool) -> None:
         self.provider = provider
         self.threads = threads
+        self.shared = shared
         self._before: tuple[Run, SharedMaps] | None = None
 
     def export(self, path: Path, file: Path) -> bool:
@@ -84,10 +86,12 @@ class Exporter:
         finally:
             torch.set_num_threads(before)
 
-    def _loaded(self, path: Path) -> tuple[Run, SharedMaps]:
+    def _loaded(self, path: Path) -> tuple[Run, SharedMaps | None]:
         """A run, with the maps of the run before where both share a backbone."""
         from poolzoo.parity.shared_maps import SharedMaps
 
+        if not self.shared:
+            return load_run(path), None
         run = load_run(path, beside=[] if self._before is None else [self._before[0]])
         if self._before is None or run.network.backbone is not self._before[1].backbone:
             self._before = run, SharedMaps(run.network.backbone)

@@ -139,11 +139,11 @@ def export_best(config: ComparisonConfig, records: TrialRecords, clock: Clock) -
     pending = [one for one in exported_trials(config, records) if records[one].parity is None]
     while pending and (room := clock.room("export", len(pending), EXPORT_SECONDS)):
         with clock.timing("export", room):
-            _export(pending[:room], records, config.settings.threads)
+            _export(pending[:room], records, config)
         pending = pending[room:]
 
 
-def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None) -> None:
+def _export(trials: Sequence[Trial], records: TrialRecords, config: ComparisonConfig) -> None:
     from poolzoo.common import allocator
     from poolzoo.compare import exporting, measures
     from poolzoo.compare.exporting import Job
@@ -152,7 +152,8 @@ def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None)
     with temporary_folder() as folder:
         jobs = {Job(records[one].path, folder / f"{one.key}.onnx"): one for one in trials}
         allocator.release()  # what training needed
-        exported = list(exporting.export_all(list(jobs), threads))
+        threads, shared = config.settings.threads, config.settings.freeze == "backbone"
+        exported = list(exporting.export_all(list(jobs), threads, shared=shared))
         for found in exported:  # now that nothing else runs
             if found.disk_full:  # a resumed comparison tries again
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)

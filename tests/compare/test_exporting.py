@@ -43,7 +43,7 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", count)
     monkeypatch.setattr(measures.Exporter, "export", refuse)
     wanted = jobs(tmp_path, [tmp_path / name for name in "abcd"])
-    found = list(exporting.export_all(wanted, threads=4))
+    found = list(exporting.export_all(wanted, threads=4, shared=False))
     assert {one.job for one in found} == set(wanted)
     reasons = [one.error for one in found]
     assert reasons.count("the process that exports it died twice") >= 2
@@ -54,7 +54,9 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
 def test_a_single_process_is_this_one_and_has_all_cores(tmp_path, monkeypatch, names, threads):
     monkeypatch.setattr(measures.Exporter, "export", lambda exporter, run, file: exporter.threads == threads)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    found = list(exporting.export_all(jobs(tmp_path, [tmp_path / name for name in names]), threads=threads))
+    found = list(
+        exporting.export_all(jobs(tmp_path, [tmp_path / name for name in names]), threads=threads, shared=False)
+    )
     assert [one.parity for one in found] == [True] * len(names)
 
 
@@ -65,7 +67,7 @@ def test_two_processes_export_as_one_does(poolzoo, tmp_path):
         arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 300, "--pool", run.name)
         assert poolzoo("finetune", *arguments, "--no-check-export", "--out", run, "-q").code == 0
     wanted = jobs(tmp_path, [*runs, tmp_path / "missing"])
-    found = {one.job: one for one in exporting.export_all(wanted, threads=4)}
+    found = {one.job: one for one in exporting.export_all(wanted, threads=4, shared=False)}
     assert [found[job].parity for job in wanted] == [True, True, True, False]
     assert "missing" in str(found[wanted[3]].error)
     for job in wanted[:3]:
@@ -73,7 +75,7 @@ def test_two_processes_export_as_one_does(poolzoo, tmp_path):
 
 
 def test_runs_that_share_a_backbone_share_its_maps(tmp_path):
-    exporter = measures.Exporter(exporting.PROVIDER, 1)
+    exporter = measures.Exporter(exporting.PROVIDER, 1, shared=True)
     (first, maps), (second, again) = exporter._loaded(EARLIER), exporter._loaded(EARLIER)
     assert second.network.backbone is first.network.backbone
     assert again is maps
@@ -89,7 +91,7 @@ def test_runs_that_share_a_backbone_share_its_maps(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_on_a_backbone_computes_no_map_again(tmp_path):
-    exporter, batches = measures.Exporter(exporting.PROVIDER, 1), []
+    exporter, batches = measures.Exporter(exporting.PROVIDER, 1, shared=True), []
     assert exporter.export(EARLIER, tmp_path / "first.onnx")
     run, _ = exporter._loaded(EARLIER)
 
@@ -108,5 +110,14 @@ def test_an_export_has_its_threads_and_returns_them(tmp_path, monkeypatch):
     before, counts = torch.get_num_threads(), []
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     with pytest.raises(UsageError):
-        measures.Exporter(exporting.PROVIDER, before + 1).export(tmp_path / "none", tmp_path / "model.onnx")
+        measures.Exporter(exporting.PROVIDER, before + 1, shared=True).export(
+            tmp_path / "none", tmp_path / "model.onnx"
+        )
     assert counts == [before + 1, before]
+
+
+def test_runs_with_backbones_of_their_own_keep_no_maps():
+    exporter = measures.Exporter(exporting.PROVIDER, 1, shared=False)
+    (first, maps), (second, _) = exporter._loaded(EARLIER), exporter._loaded(EARLIER)
+    assert maps is None
+    assert second.network.backbone is not first.network.backbone

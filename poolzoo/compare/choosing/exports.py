@@ -40,7 +40,7 @@ class Exports:
     def __init__(self, request: Request, threads: int | None) -> None:
         self.request = request
         self.threads = threads
-        self._exporter = measures.Exporter(PROVIDER, threads or resources.cpus())
+        self._exporter = measures.Exporter(PROVIDER, threads or resources.cpus(), shared=True)
         self._known: dict[Path, _Exported] = {}
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
