@@ -84,10 +84,8 @@ def export_all(jobs: Sequence[Job], threads: int | None, *, shared: bool) -> Ite
     for one in jobs:
         waiting.put(one)
     stop = threading.Event()
-    others = [
-        threading.Thread(target=_work, args=(waiting, ended, stop, [str(each), str(int(shared))]))
-        for _ in range(1, count)
-    ]
+    settings = [str(each), str(int(shared))]
+    others = [threading.Thread(target=_work, args=(waiting, ended, stop, settings)) for _ in range(1, count)]
     for thread in others:
         thread.start()
     left = len(jobs)

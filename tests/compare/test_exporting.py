@@ -54,9 +54,8 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
 def test_a_single_process_is_this_one_and_has_all_cores(tmp_path, monkeypatch, names, threads):
     monkeypatch.setattr(measures.Exporter, "export", lambda exporter, run, file: exporter.threads == threads)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    found = list(
-        exporting.export_all(jobs(tmp_path, [tmp_path / name for name in names]), threads=threads, shared=False)
-    )
+    wanted = jobs(tmp_path, [tmp_path / name for name in names])
+    found = list(exporting.export_all(wanted, threads=threads, shared=False))
     assert [one.parity for one in found] == [True] * len(names)
 
 
