@@ -29,7 +29,7 @@ def in_float64(module: nn.Module) -> Iterator[None]:
 class _DepthwiseByTaps(TorchFunctionMode):
     """A context in which a depthwise convolution in float64 is a sum over the taps of its kernel.
 
-    torch has no kernel for it, and makes a convolution of each channel: 2 to 4 times the time for small maps.
+    torch has no kernel for it, and makes a convolution of each channel; `benchmarks/parity/float64.py` measures both.
     """
 
     def __torch_function__(
