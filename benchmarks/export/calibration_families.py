@@ -113,14 +113,14 @@ def power(z: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 def unsmoothed(z: np.ndarray, p: np.ndarray) -> np.ndarray:
     """Probabilities less what label smoothing gives each class; a hyperbola with a soft corner keeps them positive."""
-    smoothing = np.exp(p[1]) / z.shape[1]
+    smoothing = p[1] / z.shape[1]
     x = softmax(z * np.exp(p[0]), 1) - smoothing
     return np.asarray(np.log(x + np.hypot(x, SOFT * smoothing)))
 
 
 FAMILIES: Final = (
     Family("power of distances", power, (0.0, 0.0)),
-    Family("label smoothing taken back", unsmoothed, (0.0, -3.0)),
+    Family("label smoothing taken back", unsmoothed, (0.0, 0.0)),
     Family("temperature by entropy", by_entropy, (0.0, 0.0)),
     Family("temperature by top probability", by_top, (0.0, 0.0)),
     Family("the same, quadratic", by_top, (0.0, 0.0, 0.0)),
