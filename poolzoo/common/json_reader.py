@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -30,12 +31,16 @@ def parse(text: str | bytes, *, unique: bool = False) -> object:
     return value
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return found
+def named_twice(pairs: Sequence[tuple[str, object]]) -> str | None:
+    """The first name that the names and values of an object have more than once; None where each is there once."""
+    counts = Counter(name for name, _ in pairs)
+    return None if len(counts) == len(pairs) else next(name for name, count in counts.items() if count > 1)
+
+
+def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    if (name := named_twice(pairs)) is not None:
+        raise ValueError(f"{name!r} is there twice")
+    return dict(pairs)
 
 
 def mapping(value: object) -> Mapping[str, object]:

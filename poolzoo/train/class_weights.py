@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,11 +89,9 @@ def require_file(setting: str | None) -> None:
 
 def _once(path: Path, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     """The weights by class, each of which the file names once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    if (twice := json_reader.named_twice(pairs)) is not None:
         raise UsageError(f"{path} gives the class {twice!r} more than one weight", "leave one of them")
-    return found
+    return dict(pairs)
 
 
 def _read(path: Path, classes: Sequence[str]) -> np.ndarray:

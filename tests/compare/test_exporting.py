@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import weights_bytes
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.compare import exporting, measures
+from poolzoo.compare import exporting, measures, measuring
 from poolzoo.compare.exporting import Job
 from poolzoo.parity.probes import ROWS
 
@@ -43,8 +44,9 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", count)
     monkeypatch.setattr(measures.Exporter, "export", refuse)
     wanted = jobs(tmp_path, [tmp_path / name for name in "abcd"])
-    found = list(exporting.export_all(wanted, threads=4, shared=False))
+    found = list(exporting.export_all(wanted, threads=4, shared=True))
     assert {one.job for one in found} == set(wanted)
+    assert {tuple(command[-2:]) for command, *_ in started} == {("2", "1")}
     reasons = [one.error for one in found]
     assert reasons.count("the process that exports it died twice") >= 2
     assert reasons.count("no graph") >= 1
@@ -120,3 +122,12 @@ def test_runs_with_backbones_of_their_own_keep_no_maps():
     (first, maps), (second, _) = exporter._loaded(EARLIER), exporter._loaded(EARLIER)
     assert maps is None
     assert second.network.backbone is not first.network.backbone
+
+
+@pytest.mark.parametrize(("freeze", "shared"), [("backbone", True), ("none", False)])
+def test_heads_on_a_frozen_backbone_are_those_that_share_it(monkeypatch, freeze, shared):
+    asked = []
+    monkeypatch.setattr(exporting, "export_all", lambda jobs, threads, **options: asked.append(options) or [])
+    settings = SimpleNamespace(threads=1, freeze=freeze)
+    measuring._export([], {}, SimpleNamespace(settings=settings))
+    assert asked == [{"shared": shared}]

@@ -273,6 +273,11 @@ def test_as_many_values_are_refused_as_the_rewrite_for_ncnn_leaves(count, refuse
     assert ("TopK" in left) == refused
 
 
+def test_a_remainder_of_sizes_is_one_of_integers():
+    nodes = [node("Shape", ["x"], ["s"]), node("Mod", ["s", "n"], ["m"]), node("Cast", ["m"], ["y"], to=1)]
+    assert found(nodes, {"n": np.int64(3)}) == {("executorch", "wrong", "Mod")}
+
+
 def test_every_rule_has_a_case():
     issues = [issue for _, pattern, _ in CASES.values() for issue in portability(graph(*pattern))]
     assert {issue.cause for issue in issues} == {rule.cause for rule in RULES}
