@@ -123,7 +123,7 @@ FINDINGS = {
     ),
     "opencv-softmax-negative-scale": (
         "runtimes",
-        "A calibration with a power keeps its last product positive, and `verify --runtime opencv` names the pattern.",
+        "Calibrated graphs have no negative factor before a softmax, and `verify --runtime opencv` names the pattern.",
     ),
     "opencv-fuses-foreign-gate": ("runtimes", "`export` writes a hard sigmoid as `Clip`, which nothing fuses wrongly."),
     "openvino-nan-is-greater": ("runtimes", "`accepted` of a bundle is written so that NaN is never accepted."),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,10 @@ from poolzoo.artifacts import samples
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.metrics import calibration_fit, held_out
-from poolzoo.metrics.calibration import Calibration
+from poolzoo.metrics.calibration import CORNER, Calibration
 from poolzoo.metrics.intervals import calibration_error
 
 HEADERS: Final = ("run", "family", "numbers", "held-out change", "z", "test NLL", "change", "z", "ECE", "order kept")
-SOFT: Final = 0.25  # of the corner, as a share of what is taken away
 KNOTS: Final = np.array([-2.0, 0.0, 1.0, 2.0, 4.0, 8.0])  # of the log odds of the top class
 
 
@@ -106,21 +106,23 @@ def spline_top(z: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def power(z: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """A power of the distances to the largest logit, the map that `power_scaling` fits."""
+    """A power of the distances to the largest logit, which keeps the order of classes (Rahimi et al., NeurIPS 2020)."""
     distances = z.max(1, keepdims=True) - z
     return np.asarray(-((np.exp(p[0]) * distances + 1e-9) ** np.exp(p[1])))
 
 
-def unsmoothed(z: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Probabilities less what label smoothing gives each class; a hyperbola with a soft corner keeps them positive."""
+def unsmoothed(z: np.ndarray, p: np.ndarray, corner: float = CORNER) -> np.ndarray:
+    """Probabilities less what label smoothing gives each class; `unsmoothing` fits it with the usual corner."""
     smoothing = p[1] / z.shape[1]
     x = softmax(z * np.exp(p[0]), 1) - smoothing
-    return np.asarray(np.log(x + np.hypot(x, SOFT * smoothing)))
+    return np.asarray(np.log(x + np.hypot(x, corner * smoothing)))
 
 
 FAMILIES: Final = (
     Family("power of distances", power, (0.0, 0.0)),
     Family("label smoothing taken back", unsmoothed, (0.0, 0.0)),
+    Family("the same, sharper corner", partial(unsmoothed, corner=CORNER / 2), (0.0, 0.0)),
+    Family("the same, softer corner", partial(unsmoothed, corner=2 * CORNER), (0.0, 0.0)),
     Family("temperature by entropy", by_entropy, (0.0, 0.0)),
     Family("temperature by top probability", by_top, (0.0, 0.0)),
     Family("the same, quadratic", by_top, (0.0, 0.0, 0.0)),
@@ -152,7 +154,7 @@ def rows(run: Path) -> list[tuple[str, ...]]:
     validation, test = samples.load_validation(run), samples.load_test(run)
     if validation is None or test is None:
         raise UsageError(f"run {run} keeps no logits", "it needs validation.npz and test.npz")
-    temperature = calibration_fit.fit(validation.logits, validation.labels, power=False, vector=False).temperature
+    temperature = calibration_fit.fit(validation.logits, validation.labels, smoothing=False, vector=False).temperature
     z, judged = (Calibration(temperature).apply(part.logits) for part in (validation, test))
     before, test_before = held_out.nll(z, validation.labels), held_out.nll(judged, test.labels)
     found = []

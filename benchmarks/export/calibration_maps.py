@@ -20,7 +20,7 @@ from poolzoo.artifacts import samples
 from poolzoo.artifacts.samples import ValidationLogits
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.metrics import calibration_fit, held_out, power_scaling, vector_scaling
+from poolzoo.metrics import calibration_fit, held_out, unsmoothing, vector_scaling
 from poolzoo.metrics.calibration import Calibration
 from poolzoo.metrics.intervals import Z_95, calibration_error
 
@@ -33,7 +33,7 @@ SPLIT_HEADERS = (
     *("accuracy: val", "test", "NLL: val", "test", "z", "T: val", "test", "z"),
     *("half of test: T of val", "T of other half", "perfect"),
 )
-HEADERS = ("run", "map", "T", "power", "chosen", "held-out NLL", "held-out change", "z", "NLL", "change", "z", "ECE")
+HEADERS = ("run", "map", "T", "smoothing", "chosen", "held-out NLL", "change", "z", "NLL", "change", "z", "ECE")
 
 
 def rows(run: Path) -> Iterator[tuple[str, ...]]:
@@ -47,12 +47,12 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
         raise UsageError(f"run {run} keeps no logits", "it needs validation.npz and test.npz")
     fit = calibration_fit.fit(validation.logits, validation.labels)
     alone = Calibration(fit.temperature)
-    powered = power_scaling.fitted(validation.logits, validation.labels, alone)
+    unsmoothed = unsmoothing.fitted(validation.logits, validation.labels, alone)
     vector = vector_scaling.improved(validation.logits, validation.labels, alone)
-    gains = power_scaling.gains(validation.logits, validation.labels, alone)
+    gains = unsmoothing.gains(validation.logits, validation.labels, alone)
     cross_validated = f"{_held_out_nll(validation.logits, validation.labels):.4f}"
     before = held_out.nll(alone.apply(test.logits), test.labels)
-    maps = (("none", Calibration(1.0), None), ("temperature", alone, None), ("power", powered, -gains))
+    maps = (("none", Calibration(1.0), None), ("temperature", alone, None), ("unsmoothing", unsmoothed, -gains))
     for name, one, held in (*maps, *([("vector", vector, None)] if vector else [])):
         logits = one.apply(test.logits)
         after = held_out.nll(logits, test.labels)
@@ -60,7 +60,7 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
             run.name,
             name,
             f"{one.temperature:.3f}",
-            "" if one.power is None else f"{one.power:.3f}",
+            "" if one.smoothing is None else f"{one.smoothing:.3f}",
             "yes" if one.method == (fit.calibration.method if fit.calibration else "") and name != "none" else "",
             cross_validated if name == "temperature" else "",
             *(("", "") if held is None else change(held)),
@@ -74,7 +74,7 @@ def _held_out_nll(logits: np.ndarray, labels: np.ndarray) -> float:
     """The mean NLL of validation images with a temperature that was fitted on others of them."""
     found = np.empty(len(labels))
     for rows, others in held_out.folds(len(labels)):
-        temperature = calibration_fit.fit(logits[rows], labels[rows], power=False, vector=False).temperature
+        temperature = calibration_fit.fit(logits[rows], labels[rows], smoothing=False, vector=False).temperature
         found[others] = held_out.nll(Calibration(temperature).apply(logits[others]), labels[others])
     return float(found.mean())
 
@@ -92,7 +92,7 @@ def chance(run: Path) -> tuple[str, ...]:
     for draw in range(DRAWS):
         labels = _drawn(held, generator)
         correct = judged.argmax(1) == _drawn(judged, generator)
-        temperature = calibration_fit.fit(held, labels, power=False, vector=False).temperature
+        temperature = calibration_fit.fit(held, labels, smoothing=False, vector=False).temperature
         perfect[draw] = calibration_error(judged, correct)
         fitted[draw] = calibration_error(Calibration(temperature).apply(judged), correct)
     figures = [
@@ -108,7 +108,9 @@ def difference(run: Path) -> tuple[str, ...]:
     validation, test = samples.load_validation(run), samples.load_test(run)
     assert validation is not None
     assert test is not None
-    found = [calibration_fit.fit(part.logits, part.labels, power=False, vector=False) for part in (validation, test)]
+    found = [
+        calibration_fit.fit(part.logits, part.labels, smoothing=False, vector=False) for part in (validation, test)
+    ]
     alone = Calibration(found[0].temperature)
     losses = [held_out.nll(alone.apply(part.logits), part.labels) for part in (validation, test)]
     error = np.hypot(*(loss.std(ddof=1) / np.sqrt(len(loss)) for loss in losses))
@@ -138,7 +140,7 @@ def _half_errors(validation: ValidationLogits, test: ValidationLogits, generator
         (validation.logits[drawn], validation.labels[drawn]),
         (test.logits[others], test.labels[others]),
     ):
-        temperature = calibration_fit.fit(logits, labels, power=False, vector=False).temperature
+        temperature = calibration_fit.fit(logits, labels, smoothing=False, vector=False).temperature
         calibrated = Calibration(temperature).apply(test.logits[judged])
         errors.append(calibration_error(calibrated, calibrated.argmax(1) == test.labels[judged]))
     return [*errors, calibration_error(calibrated, calibrated.argmax(1) == _drawn(calibrated, generator))]

@@ -48,7 +48,7 @@ class Bundle:
         image_size: Of the backbone's input; None for the same.
         precision: A choice of `poolzoo export --precision`.
         input_kind: "uint8" or "float".
-        power: Of the calibration of its probabilities; None for no calibration.
+        smoothing: What the calibration of its probabilities takes back; None for no calibration.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Bundle:
     image_size: int | None = None
     precision: str = "fp32"
     input_kind: str = "uint8"
-    power: float | None = None
+    smoothing: float | None = None
 
     @property
     def name(self) -> str:
@@ -68,13 +68,13 @@ class Bundle:
         resized = f", {self.size} → {self.image_size} px" if self.image_size else ""
         precision = "" if self.precision == "fp32" else f", {self.precision}"
         floating = ", float input" if self.input_kind == "float" else ""
-        calibrated = f", calibrated by a power of {self.power:g}" if self.power else ""
-        return f"{self.backbone} + {self.pool}{local}{resized}{precision}{floating}{calibrated}"
+        unsmoothed = f", label smoothing of {self.smoothing:g} taken back" if self.smoothing else ""
+        return f"{self.backbone} + {self.pool}{local}{resized}{precision}{floating}{unsmoothed}"
 
 
 BUNDLES: Final = (
     Bundle(kind="CNN", backbone="nano/resnet", pool="gem"),
-    Bundle(kind="CNN, power in the calibration", backbone="nano/resnet", pool="gem", power=1.5),
+    Bundle(kind="CNN, unsmoothed", backbone="nano/resnet", pool="gem", smoothing=0.1),
     Bundle(kind="CNN, float input", backbone="nano/resnet", pool="avgmax", input_kind="float"),
     Bundle(kind="CNN, resized inside", backbone="nano/plain", pool="netvlad", size=16, image_size=32),
     Bundle(kind="CNN, local layers", backbone="nano/plain", pool="cov", local_pool="maxblur"),
@@ -122,7 +122,7 @@ def write(name: str, folder: Path) -> None:
     preprocess = Preprocess(MEAN, STD, size, assembly.image_size)
     photos = np.stack([np.asarray(photo) for photo in cases.photographs(None, size)])
     cases.perturb(assembly.network, preprocess(torch.from_numpy(photos)), len(LABELS), STRENGTH)
-    decision = Decision(calibration=Calibration(TEMPERATURE, power=asked.power) if asked.power else None)
+    decision = Decision(calibration=Calibration(TEMPERATURE, smoothing=asked.smoothing) if asked.smoothing else None)
     model = InferenceModel(preprocess, assembly.network, calibration=decision.calibration).eval()
     source = ExportSource(
         title=name,

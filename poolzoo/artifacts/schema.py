@@ -117,8 +117,8 @@ class ExportConfig(Origin, Rules):
 class Config(TypedDict):
     """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel".
 
-    `calibration` is the JSON of a `Calibration`: `method` and `temperature`, with `power` or with `scale` and `bias`
-    where one of these was chosen.
+    `calibration` is the JSON of a `Calibration`: `method` and `temperature`, with `smoothing` or with `scale` and
+    `bias` where one of these was chosen.
     """
 
     schema: int

@@ -343,9 +343,8 @@ def _calibration(decision: Decision, trusted: ReliabilityChange) -> str:
         mapped = f"logits divided by a temperature of {chosen.temperature:.4g}"
         if chosen.scale is not None:
             mapped += " with a scale and bias of each class"
-        if chosen.power is not None:
-            power = f"`-(d / {chosen.temperature:.4g}) ** {chosen.power:.4g}`"
-            mapped = f"{power} of the distances d to the largest logit"
+        if chosen.smoothing is not None:
+            mapped += f", from which label smoothing of {chosen.smoothing:.4g} is taken back"
         said = (
             f"`probabilities` are those of {mapped}, which validation images chose; `logits` are plain. "
             "The metadata of `model.onnx` has it as `calibration`."

@@ -201,14 +201,14 @@ def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> 
     scaled = logits.astype(np.float64)
     if model.calibration is not None:
         scale, bias = model.calibration.get("scale", 1.0), model.calibration.get("bias", 0.0)
-        temperature, power = model.calibration["temperature"], model.calibration.get("power")
-        if power is None:
-            scaled = scaled * np.asarray(scale) / temperature + np.asarray(bias)
-        else:
-            scaled = -(((scaled.max(1, keepdims=True) - scaled) / temperature) ** power)
+        scaled = scaled * np.asarray(scale) / model.calibration["temperature"] + np.asarray(bias)
     if model.thresholds is None:
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         expected = powers / powers.sum(1, keepdims=True)
+        if model.calibration is not None and "smoothing" in model.calibration:
+            level = model.calibration["smoothing"] / expected.shape[1]
+            heights = expected - level + np.hypot(expected - level, level / 4)
+            expected = heights / heights.sum(1, keepdims=True)
     else:
         small = np.exp(-np.abs(scaled))
         expected = np.where(scaled >= 0, 1.0, small) / (1.0 + small)

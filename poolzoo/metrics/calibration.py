@@ -1,10 +1,12 @@
 """What turns logits into logits whose probabilities can be believed: a temperature, alone or with more.
 
-Beside it there may be a power, or a scale and bias of each class. Temperature, scale and bias are those of Guo, Pleiss,
-Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2. With a power b,
-calibrated logits are `-(d / T) ** b` of the distances d of logits to the largest one. This keeps the order of classes
-(Rahimi, Shaban, Cheng, Hartley and Boots, Intra Order-preserving Functions for Calibration of Multi-Class Neural
-Networks, NeurIPS 2020, arXiv:2003.06820). `calibration_fit.py` chooses the map. Needs numpy only.
+Beside it there may be a scale and bias of each class. These three are those of Guo, Pleiss, Sun and Weinberger, On
+Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2. Or label smoothing is taken back. A
+network that is trained with it learns `q = (1 - s) p + s / K` of the true probabilities p of K classes (Szegedy,
+Vanhoucke, Ioffe, Shlens and Wojna, Rethinking the Inception Architecture for Computer Vision, CVPR 2016,
+arXiv:1512.00567, section 7), so that p is proportional to `x = q - s / K`. No q is exact, and x may be negative: p is
+taken as proportional to the hyperbola `x + sqrt(x ** 2 + (s / 4 K) ** 2)`, which is above 0. It keeps the order of
+classes. `calibration_fit.py` chooses the map. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -16,49 +18,48 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.common import json_reader
+from poolzoo.metrics.activations import softmax
 
 MOST: Final = 1e12  # of temperature, scale and bias, and the inverse of the least: float32 holds their ratios
 # Beyond these, probabilities are 0 and 1, or all alike.
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0
-# Below 1 the slope at distance 0 is infinite, so that rounding decides there. Far above 1, small distances vanish.
-MIN_POWER: Final = 1.0
-MAX_POWER: Final = 2.0
-# Added to distances in powers: ncnn computes powers with a logarithm, and is wrong at 0.
-DISTANCE_EPS: Final = 1e-6
+# Of the probability. Below MAX_SMOOTHING, the largest probability stays well above what is taken away.
+MIN_SMOOTHING: Final = 1e-4
+MAX_SMOOTHING: Final = 0.5
+CORNER: Final = 0.25  # half the hyperbola's height at x = 0, as a share of what is taken away
 
 
 @dataclass(frozen=True)
 class Calibration:
     """A map of logits before softmax or sigmoid.
 
-    It is `z → z · scale / temperature + bias`, or with a power `z → -((max(z) - z) / temperature) ** power`.
+    It is `z → z · scale / temperature + bias`, or with smoothing s the logarithm of the hyperbola of
+    `softmax(z / temperature) - s / K`.
 
     Attributes:
         temperature: T of temperature scaling: above 1 probabilities become less certain, below 1 more.
         scale: A positive factor of each class beside it (vector scaling), or of each label (Platt scaling).
         bias: What is added to each class or label; both or neither are None.
-        power: Of the distance to the largest logit, above 1, for images with one label; None without, and beside a
-            scale.
+        smoothing: The share s of all probability that label smoothing gave to all classes alike, for images with one
+            label; None where none is taken back, and beside a scale.
     """
 
     temperature: float
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
-    power: float | None = None
+    smoothing: float | None = None
 
     @property
     def method(self) -> str:
-        """Its name: "temperature", "power" or "vector"."""
-        if self.power is not None:
-            return "power"
+        """Its name: "temperature", "unsmoothing" or "vector"."""
+        if self.smoothing is not None:
+            return "unsmoothing"
         return "temperature" if self.scale is None else "vector"
 
     @property
     def factors(self) -> np.ndarray:
-        """What logits, or powers of their distances, are multiplied by: `float32[1]` or `float32[K]`, as in a graph."""
-        if self.power is not None:
-            return np.asarray([self.temperature**-self.power], np.float32)
+        """What logits are multiplied by: `float32[1]` or `float32[K]`, as in a graph."""
         return (np.asarray(self.scale or (1.0,), np.float64) / self.temperature).astype(np.float32)
 
     @property
@@ -66,19 +67,29 @@ class Calibration:
         """What is added then, `float32[K]`; None for nothing."""
         return None if self.bias is None else np.asarray(self.bias, np.float32)
 
-    @property
-    def exponent(self) -> np.ndarray | None:
-        """What distances are raised to before they multiply themselves, `float32[1]`: power - 1; None without one."""
-        return None if self.power is None else np.asarray([self.power - 1], np.float32)
+    def hyperbola(self, classes: int) -> tuple[float, float, float] | None:
+        """The float32 numbers a, b and c of `y = a q - b` and `y + sqrt(y ** 2 + c)`, which smoothing makes of q.
+
+        This is the hyperbola of the module's docstring times `sqrt(K / s)`: squares then overflow and vanish last.
+
+        Args:
+            classes: Their number K.
+        """
+        if self.smoothing is None:
+            return None
+        level = self.smoothing / classes
+        gain, shift, corner = np.array([level**-0.5, level**0.5, CORNER**2 * level], np.float32).tolist()
+        return gain, shift, corner
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated logits, `float[…, K] → float64[…, K]`, of the same numbers that a graph holds."""
-        factors, exponent = self.factors.astype(np.float64), self.exponent
-        if exponent is not None:
-            with np.errstate(invalid="ignore", over="ignore"):  # of logits that are infinite, or enormous
-                below = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-                return np.asarray(below * (DISTANCE_EPS - below) ** exponent.astype(np.float64) * factors)
-        scaled: np.ndarray = logits.astype(np.float64) * factors
+        scaled: np.ndarray = logits.astype(np.float64) * self.factors.astype(np.float64)
+        numbers = self.hyperbola(logits.shape[-1])
+        if numbers is not None:
+            gain, shift, corner = numbers
+            with np.errstate(invalid="ignore"):  # of logits that are infinite
+                y = gain * softmax(scaled) - shift
+            return np.asarray(np.log(y + np.sqrt(y**2 + corner)))
         return scaled if self.offsets is None else scaled + self.offsets.astype(np.float64)
 
     def calibrated_probabilities(self, plain: Sequence[float]) -> tuple[float, ...]:
@@ -99,8 +110,8 @@ class Calibration:
     def to_json(self) -> dict[str, object]:
         """The value of `calibration` in `config.json` and in the metadata of a graph."""
         vector = {} if self.scale is None or self.bias is None else {"scale": [*self.scale], "bias": [*self.bias]}
-        power = {} if self.power is None else {"power": self.power}
-        return {"method": self.method, "temperature": self.temperature, **power, **vector}
+        smoothing = {} if self.smoothing is None else {"smoothing": self.smoothing}
+        return {"method": self.method, "temperature": self.temperature, **smoothing, **vector}
 
     @classmethod
     def from_json(cls, found: object, count: int) -> Calibration | None:
@@ -129,12 +140,14 @@ class Calibration:
         temperature = float(found["temperature"])
         if not 1 / MOST <= temperature <= MOST:
             raise ValueError(f"calibration with a temperature up to {MOST:g}")
-        scale, bias, power = found.get("scale"), found.get("bias"), found.get("power")
-        if power is not None:
+        scale, bias, smoothing = found.get("scale"), found.get("bias"), found.get("smoothing")
+        if smoothing is not None:
             is_alone = scale is None and bias is None
-            if not (is_alone and _is_finite(power) and MIN_POWER <= power <= MAX_POWER):
-                raise ValueError(f"calibration with a power from {MIN_POWER:g} to {MAX_POWER:g}, without a scale")
-            return cls(temperature, power=float(power))
+            if not (is_alone and _is_finite(smoothing) and MIN_SMOOTHING <= smoothing <= MAX_SMOOTHING):
+                raise ValueError(
+                    f"calibration with a smoothing from {MIN_SMOOTHING:g} to {MAX_SMOOTHING:g}, without a scale"
+                )
+            return cls(temperature, smoothing=float(smoothing))
         if scale is None and bias is None:
             return cls(temperature)
         scales, biases = _numbers(scale, count), _numbers(bias, count)

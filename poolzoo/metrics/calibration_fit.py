@@ -1,6 +1,7 @@
 """Chooses a calibration on validation images: a temperature, and more than that only where it helps beyond chance.
 
-A power beside it has to beat it on held-out images, and then a scale and bias of each class what was chosen so far.
+Taking label smoothing back has to beat it on held-out images, and then a scale and bias of each class what was chosen
+so far.
 
 A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). It
 is kept where twice the sum by which it lowers the NLL is above 2: Akaike's criterion then expects a lower NLL of other
@@ -21,9 +22,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo.metrics import held_out, power_scaling, vector_scaling
+from poolzoo.metrics import held_out, unsmoothing, vector_scaling
+from poolzoo.metrics.activations import sigmoid
 from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
-from poolzoo.metrics.decisions import is_finite, sigmoid
+from poolzoo.metrics.decisions import is_finite
 from poolzoo.metrics.intervals import Z_95
 
 LEVEL: Final = 0.1573  # of the test of T = 1: a likelihood ratio is above 2 by chance as often
@@ -90,15 +92,15 @@ class CalibrationFit:
         found = f"temperature {self.temperature:.3g} (95 % interval {low:.3g} to {high:.3g})"
         if self.calibration is None:
             return f"probabilities are not calibrated: {self.reason}"
-        if self.calibration.power is not None:
-            chosen = f"temperature {self.calibration.temperature:.3g} and power {self.calibration.power:.3g}"
-            found = f"{chosen}, better than {found} alone"
+        if self.calibration.smoothing is not None:
+            taken = f"label smoothing of {self.calibration.smoothing:.3g} is taken back"
+            found = f"temperature {self.calibration.temperature:.3g}, and {taken}, better than {found} alone"
         more = " with a scale and bias of each class" if self.calibration.scale is not None else ""
         few = "; so few images leave it uncertain" if self.images < FEW_IMAGES else ""
         return f"probabilities are calibrated on {self.images} validation images: {found}{more}{few}"
 
 
-def fit(logits: np.ndarray, labels: np.ndarray, *, power: bool = True, vector: bool = True) -> CalibrationFit:
+def fit(logits: np.ndarray, labels: np.ndarray, *, smoothing: bool = True, vector: bool = True) -> CalibrationFit:
     """Chooses a calibration.
 
     Images whose logits are not finite are left out.
@@ -106,7 +108,7 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, power: bool = True, vector: b
     Args:
         logits: Of validation images, `float[N, K]`.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
-        power: Whether to try a power beside the temperature, of one label each, which costs more.
+        smoothing: Whether to try to take label smoothing back too, of one label each, which costs more.
         vector: Whether to try a scale and bias of each class too, which costs more and may change predictions.
     """
     finite = is_finite(logits)
@@ -132,9 +134,9 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, power: bool = True, vector: b
         nll=before.nll,
     )
     common = Calibration(found.temperature) if found.p_value < LEVEL else None
-    powered = power_scaling.improved(logits, labels, common) if power and labels.ndim == 1 else None
-    scaled = vector_scaling.improved(logits, labels, common, powered) if vector else None
-    kept = scaled or powered or common
+    unsmoothed = unsmoothing.improved(logits, labels, common) if smoothing and labels.ndim == 1 else None
+    scaled = vector_scaling.improved(logits, labels, common, unsmoothed) if vector else None
+    kept = scaled or unsmoothed or common
     if kept is None:
         low, high = found.interval
         reason = (

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.metrics.activations import sigmoid, softmax
 from poolzoo.metrics.calibration import Calibration
 from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
 
@@ -39,6 +40,15 @@ class Decision:
         """Softmax, or with several labels a sigmoid, of calibrated logits: finite `float[N, K]` to `float64[N, K]`."""
         calibrated = self.calibrated(logits)
         return softmax(calibrated) if self.thresholds is None else sigmoid(calibrated)
+
+    def magnitudes(self, logits: np.ndarray) -> np.ndarray:
+        """The largest absolute value of what probabilities are computed of, 1 or more: `float[N, K] → float64[N]`.
+
+        Their rounding errors grow with it.
+        """
+        factors = 1.0 if self.calibration is None else self.calibration.factors
+        values = np.abs([self.calibrated(logits), logits.astype(np.float64) * factors])
+        return np.asarray(values.max((0, 2), initial=1.0))
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """`float[N, K]` to classes `int64[N]`, or with several labels to `bool[N, K]`.
@@ -81,7 +91,7 @@ class Decision:
         """
         x = logits.astype(np.float64)
         slopes = np.ones(x.shape[1])
-        if self.calibration is not None and self.calibration.power is None:  # a power keeps the order
+        if self.calibration is not None and self.calibration.smoothing is None:  # which keeps the order
             x, slopes = self.calibrated(x), slopes * self.calibration.factors
         if self.thresholds is not None:
             share = np.asarray(self.thresholds, np.float64)
@@ -120,24 +130,9 @@ def recorded(task: object, thresholds: object, count: int, calibration: object =
         raise ValueError(f"thresholds of {count} labels")
     if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds):
         raise ValueError("thresholds between 0 and 1")
-    if calibrated is not None and calibrated.power is not None:
-        raise ValueError("calibration with a power, which needs one label an image")
+    if calibrated is not None and calibrated.smoothing is not None:
+        raise ValueError("calibration without smoothing, which needs one label an image")
     return Decision(tuple(map(float, thresholds)), calibrated)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """`1 / (1 + exp(−x))` in float64; nothing overflows."""
-    x = logits.astype(np.float64)
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1.0 + small)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """`exp(x) / Σ exp(x)` over the last axis in float64; nothing overflows."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    powers = np.exp(shifted)
-    result: np.ndarray = powers / powers.sum(-1, keepdims=True)
-    return result
 
 
 def is_finite(logits: np.ndarray) -> np.ndarray:

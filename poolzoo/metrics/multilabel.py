@@ -8,7 +8,8 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.metrics import bootstrap, ranking
-from poolzoo.metrics.decisions import Decision, is_finite, sigmoid
+from poolzoo.metrics.activations import sigmoid
+from poolzoo.metrics.decisions import Decision, is_finite
 from poolzoo.metrics.intervals import classwise_calibration_error
 from poolzoo.metrics.multilabel_results import LabelMetrics, MultilabelMetrics
 from poolzoo.metrics.results import format_score, untested_classes, untested_note

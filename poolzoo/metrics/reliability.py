@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.common import output
-from poolzoo.metrics.decisions import Decision, is_finite, sigmoid, softmax
+from poolzoo.metrics.activations import sigmoid, softmax
+from poolzoo.metrics.decisions import Decision, is_finite
 from poolzoo.metrics.intervals import BINS
 
 SCORES: Final = ("ece", "adaptive_ece", "brier", "nll")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolzoo.metrics.decisions import FALLBACK, is_finite, sigmoid
+from poolzoo.metrics.activations import sigmoid
+from poolzoo.metrics.decisions import FALLBACK, is_finite
 
 DIGITS = 6  # of a threshold, where these still divide the images as they should
 

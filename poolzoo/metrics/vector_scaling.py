@@ -33,7 +33,7 @@ def improved(
         logits: `float[N, K]`, finite.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
         common: The temperature that the scales multiply; None for 1.
-        kept: What it has to beat: a power of images with one label, or None for the temperature.
+        kept: What it has to beat: smoothing taken back of images with one label, or None for the temperature.
     """
     logits, labels = held_out.drawn(logits, labels, MAX_NUMBERS)
     scaled = (common or Calibration(1.0)).apply(logits)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.metrics.calibration import DISTANCE_EPS
 from poolzoo.model.exporter_shortcuts import shortcuts
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class InferenceModel(nn.Module):
 
     factors: Tensor | None
     offsets: Tensor | None
-    exponent: Tensor | None
 
     def __init__(
         self,
@@ -57,9 +55,10 @@ class InferenceModel(nn.Module):
         """
         super().__init__()
         self.multilabel = multilabel
+        self.calibration = calibration
         self.preprocess = preprocess
         self.network = network
-        for name in ("factors", "offsets", "exponent"):
+        for name in ("factors", "offsets"):
             value = None if calibration is None else getattr(calibration, name)
             self.register_buffer(name, None if value is None else torch.from_numpy(value))
 
@@ -74,14 +73,14 @@ class InferenceModel(nn.Module):
 
     def _calibrated(self, logits: Tensor) -> Tensor:
         """What `Calibration.apply` computes."""
-        if self.factors is None:
+        if self.calibration is None or self.factors is None:
             return logits
-        if self.exponent is not None:
-            # Not the negative power of a distance: OpenCV's Softmax overflows behind a product with a negative number,
-            # and ncnn lacks the Softmin that a negation becomes. Nor has it a maximum of logits but by pooling.
-            below = logits - F.max_pool2d(logits[:, None, None], (1, logits.shape[1])).flatten(1)
-            return below * (DISTANCE_EPS - below).pow(self.exponent) * self.factors
         scaled = logits * self.factors
+        numbers = self.calibration.hyperbola(logits.shape[1])
+        if numbers is not None:
+            gain, shift, corner = numbers
+            y = scaled.softmax(1) * gain - shift
+            return (y + (y * y + corner).sqrt()).log()
         return scaled if self.offsets is None else scaled + self.offsets
 
 

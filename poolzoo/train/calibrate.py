@@ -20,7 +20,7 @@ from poolzoo.train.splits import read_data
 
 
 def calibrate_run(path: str, device: str = "auto", threads: int | None = None) -> CalibrationFit:
-    """Fits a temperature on the validation images of a run, with a power where it helps, and keeps it in the run.
+    """Fits a temperature on the validation images of a run, takes label smoothing back where it helps, and keeps both.
 
     So are the logits of these images, which are read again where the run did not keep them. Neither changes a
     prediction, so that the other files stay right.

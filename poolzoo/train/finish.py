@@ -85,7 +85,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine, *, alone
         validation = samples.ValidationLogits(logits=val_logits[:, index], labels=val_labels)
         fit = None
         if heads[index].settings.calibration:
-            fit = calibration_fit.fit(validation.logits, val_labels, power=alone, vector=alone)
+            fit = calibration_fit.fit(validation.logits, val_labels, smoothing=alone, vector=alone)
         decision = evaluation.choose_decision(
             validation.logits, val_labels, calibration=None if fit is None else fit.calibration
         )

@@ -19,7 +19,7 @@ from poolzoo.metrics.calibration import Calibration
 from poolzoo.model.inference import InferenceModel
 from poolzoo.model.network import Preprocess
 
-POWER = Calibration(0.7, power=1.4)
+UNSMOOTHED = Calibration(0.7, smoothing=0.2)
 VECTOR = Calibration(0.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))
 
 
@@ -51,15 +51,19 @@ def test_probabilities_are_calibrated_and_logits_plain(tmp_path, calibration, mu
     assert operators == [*before[:-1], *added, before[-1]]
 
 
-def test_powers_of_distances_are_in_the_graph(tmp_path):
-    session, operators = exported(tmp_path / "model.onnx", POWER)
+@pytest.mark.parametrize("smoothing", [1e-4, 0.2, 0.5])
+def test_a_graph_takes_label_smoothing_back(tmp_path, smoothing):
+    calibration = Calibration(0.7, smoothing=smoothing)
+    session, operators = exported(tmp_path / "model.onnx", calibration)
     images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
     logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
-    distances = logits.max(1, keepdims=True).astype(float) - logits
-    np.testing.assert_allclose(probabilities, scipy.special.softmax(-((distances / 0.7) ** 1.4), axis=1), atol=3e-6)
+    less = scipy.special.softmax(logits.astype(float) / 0.7, axis=1) - smoothing / 3
+    heights = less + np.hypot(less, smoothing / 12)
+    np.testing.assert_allclose(probabilities, heights / heights.sum(1, keepdims=True), atol=3e-6)
     assert (probabilities.argmax(1) == logits.argmax(1)).all()
-    assert not {"Neg", "ReduceMax"} & set(operators)  # with which OpenCV and ncnn fail before a Softmax
-    assert standalone.check_probabilities(scripted(POWER), logits, probabilities)[1]
+    _, before = exported(tmp_path / "plain.onnx", None)
+    assert operators == [*before[:-1], "Mul", "Softmax", "Mul", "Sub", "Mul", "Add", "Sqrt", "Add", "Log", before[-1]]
+    assert standalone.check_probabilities(scripted(calibration), logits, probabilities)[1]
     assert not standalone.check_probabilities(scripted(Calibration(0.7)), logits, probabilities)[1]
 
 
@@ -68,8 +72,8 @@ def scripted(calibration):
     return SimpleNamespace(calibration=calibration.to_json(), thresholds=None, half=False)
 
 
-def test_logits_that_are_not_finite_stay_visible_behind_a_power(tmp_path):
-    exported(tmp_path / "model.onnx", POWER)
+def test_logits_that_are_not_finite_stay_visible_without_smoothing(tmp_path):
+    exported(tmp_path / "model.onnx", UNSMOOTHED)
     proto = onnx.load(tmp_path / "model.onnx")
     stored = next(one for one in proto.graph.initializer if one.name == "network.1.bias")
     for bias in ([0, np.nan, 1], [np.nan] * 3, [0, 1, np.inf]):

@@ -23,7 +23,7 @@ from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
-from poolzoo.metrics import decisions
+from poolzoo.metrics import activations, decisions
 from poolzoo.plugin import loader
 from poolzoo.runtime import cases, gate, npm, ort_session
 from poolzoo.runtime.builtin import chromium, page
@@ -197,7 +197,7 @@ def failures(bundle, change, **case) -> set[str]:
 
 def test_runtimes_must_give_a_sigmoid(bundle):
     assert failures(bundle, lambda *both: both) == set()
-    assert "sigmoid" in failures(bundle, lambda logits, _: (logits, decisions.softmax(logits)))
+    assert "sigmoid" in failures(bundle, lambda logits, _: (logits, activations.softmax(logits)))
 
 
 def test_lower_arithmetic_must_give_the_same_sets(bundle):
@@ -206,12 +206,12 @@ def test_lower_arithmetic_must_give_the_same_sets(bundle):
     step = float(np.abs(golden.logits).max()) / 40  # of a sixteenth that is allowed
 
     def moved(logits, _):
-        return logits - step, decisions.sigmoid(logits - step)
+        return logits - step, activations.sigmoid(logits - step)
 
     middles = np.median(golden.logits[golden.natural], axis=0) - 100
-    far = decisions.Decision(tuple(decisions.sigmoid(middles).tolist()))
+    far = decisions.Decision(tuple(activations.sigmoid(middles).tolist()))
     assert failures(bundle, moved, lower=True, decision=far) == set()
-    close = decisions.Decision(tuple(decisions.sigmoid(golden.logits[-1] - step / 2).tolist()))
+    close = decisions.Decision(tuple(activations.sigmoid(golden.logits[-1] - step / 2).tolist()))
     assert failures(bundle, moved, lower=True, decision=close, agreement=1.0) == {"agreement"}
 
 

@@ -13,7 +13,7 @@ from poolzoo import cli
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import files
-from poolzoo.metrics.decisions import softmax
+from poolzoo.metrics.activations import softmax
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from poolzoo.metrics import calibration_fit, evaluation, power_scaling, reliability
+from poolzoo.metrics import calibration_fit, evaluation, reliability, unsmoothing
 from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
 from poolzoo.metrics.decisions import Decision, recorded
 from poolzoo.metrics.intervals import calibration_error
@@ -49,66 +49,77 @@ def test_a_planted_temperature_is_found(temperature):
     assert found.calibration == Calibration(found.temperature)
 
 
-def planted_power(seed, count, temperature=1.3, power=1.4, classes=6):
-    """Logits whose powers of distances are true of the labels."""
-    logits = 2 * np.random.default_rng(seed).normal(size=(count, classes))
-    chances = by_power(logits, temperature, power)
+def planted_smoothing(seed, count, temperature=1.3, smoothing=0.2, classes=6, spread=4.0):
+    """Logits that are true of the labels once label smoothing is taken back."""
+    logits = spread * np.random.default_rng(seed).normal(size=(count, classes))
+    chances = unsmoothed(logits, temperature, smoothing)
     return logits, (np.random.default_rng(seed + 1).random((count, 1)) > chances.cumsum(1)[:, :-1]).sum(1)
 
 
-def by_power(logits, temperature, power):
-    """Probabilities of a power of distances, by scipy."""
-    distances = logits.max(1, keepdims=True).astype(float) - logits
-    return scipy.special.softmax(-((distances / temperature) ** power), axis=1)
+def unsmoothed(logits, temperature, smoothing):
+    """Probabilities without what smoothing gives each class, where a hyperbola keeps them positive, by scipy."""
+    level = smoothing / logits.shape[1]
+    less = scipy.special.softmax(logits.astype(float) / temperature, axis=1) - level
+    heights = less + np.hypot(less, level / 4)
+    return heights / heights.sum(1, keepdims=True)
 
 
-def test_a_planted_power_is_found():
-    logits, labels = planted_power(20, 9000)
+def test_planted_smoothing_is_found():
+    logits, labels = planted_smoothing(20, 9000)
     given = (0.4 * logits).astype(np.float32)
     found = calibration_fit.fit(given[:6000], labels[:6000])
 
     def nll(parameters):
-        chances = by_power(given[:6000], *np.exp(parameters))
+        chances = unsmoothed(given[:6000], *np.exp(parameters))
         return -np.log(chances[np.arange(6000), labels[:6000]]).mean()
 
-    best = scipy.optimize.minimize(nll, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
+    best = scipy.optimize.minimize(nll, [0.0, -2.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
     chosen = found.calibration
-    assert chosen.method == "power"
-    assert (chosen.temperature, chosen.power) == pytest.approx(np.exp(best.x), rel=2e-3)
-    assert (chosen.temperature, chosen.power) == pytest.approx((0.4 * 1.3, 1.4), rel=0.05)
+    assert chosen.method == "unsmoothing"
+    assert (chosen.temperature, chosen.smoothing) == pytest.approx(np.exp(best.x), rel=0.04)  # the priors move them
+    assert (chosen.temperature, chosen.smoothing) == pytest.approx((0.4 * 1.3, 0.2), rel=0.25)
     assert found.nll_after == pytest.approx(best.fun, rel=1e-5)
-    assert f"and power {chosen.power:.3g}, better than temperature" in found.describe()
+    assert f"and label smoothing of {chosen.smoothing:.3g} is taken back, better than temperature" in found.describe()
     assert calibration_fit.CalibrationFit.from_json(json.loads(json.dumps(found.to_json()))) == found
-    temperature = calibration_fit.fit(given[:6000], labels[:6000], power=False, vector=False).calibration
-    fresh, alone, powered = given[6000:], Decision(calibration=temperature), Decision(calibration=chosen)
-    losses = [log_loss(labels[6000:], decision.probabilities(fresh)) for decision in (alone, powered)]
+    temperature = calibration_fit.fit(given[:6000], labels[:6000], smoothing=False, vector=False).calibration
+    fresh, alone, taken_back = given[6000:], Decision(calibration=temperature), Decision(calibration=chosen)
+    losses = [log_loss(labels[6000:], decision.probabilities(fresh)) for decision in (alone, taken_back)]
     assert losses[1] < losses[0]
-    assert (powered.decide(fresh) == Decision().decide(fresh)).all()
+    assert (taken_back.decide(fresh) == Decision().decide(fresh)).all()
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_a_pure_temperature_gets_no_power(temperature):
+def test_a_pure_temperature_gets_no_smoothing(temperature):
     for seed in range(12):
         logits, labels = planted(100 + seed, 500)
         chosen = calibration_fit.fit(temperature * logits, labels, vector=False).calibration
-        assert chosen is None or chosen.power is None
+        assert chosen is None or chosen.smoothing is None
 
 
-@pytest.mark.parametrize(("seed", "power", "evidence"), [(63, 1.2, 2.4), (64, 1.3, 2.1), (63, 1.5, 4.0)])
-def test_weak_evidence_gives_no_power(seed, power, evidence):
-    """True powers that 1,500 images show at 2 or at 4 standard errors."""
-    logits, labels = planted_power(seed, 1500, power=power)
-    common = calibration_fit.fit(logits, labels, power=False, vector=False).calibration
-    gains = power_scaling.gains(logits, labels, common)
+@pytest.mark.parametrize(("seed", "smoothing", "evidence"), [(62, 0.1, 1.9), (62, 0.2, 2.0), (61, 0.2, 4.2)])
+def test_weak_evidence_gives_no_smoothing(seed, smoothing, evidence):
+    """Smoothing that 1,500 images show at 2 or at 4 standard errors."""
+    logits, labels = planted_smoothing(seed, 1500, smoothing=smoothing)
+    common = calibration_fit.fit(logits, labels, smoothing=False, vector=False).calibration
+    gains = unsmoothing.gains(logits, labels, common)
     found = gains.mean() / scipy.stats.sem(gains)
     assert found == pytest.approx(evidence, abs=0.1)
     chosen = calibration_fit.fit(logits, labels, vector=False).calibration
-    assert (chosen.power is not None) == (evidence > 3)
+    assert (chosen.smoothing is not None) == (evidence > 3)
 
 
-def test_few_images_get_no_power():
-    logits, labels = planted_power(12, 40, temperature=1.0, power=2.0, classes=10)  # 6 standard errors
-    assert calibration_fit.fit(logits, labels, vector=False).calibration.power is None
+@pytest.mark.parametrize(("count", "enough"), [(40, False), (60, True)])
+def test_few_images_get_no_smoothing(count, enough):
+    """Half of the images are certain, half are in doubt between two classes, and all are smoothed: strong evidence."""
+    chances = np.zeros((count, 10))
+    chances[: count // 2, 0], chances[count // 2 :, :2] = 1, 0.5
+    logits, labels = np.log(0.7 * chances + 0.03), np.zeros(count, int)
+    labels[count // 2 :: 2] = 1
+    common = calibration_fit.fit(logits, labels, smoothing=False, vector=False).calibration
+    gains = unsmoothing.gains(logits, labels, common)
+    assert gains.mean() > 8 * scipy.stats.sem(gains)
+    chosen = calibration_fit.fit(logits, labels, vector=False).calibration
+    assert (chosen.smoothing is not None) == enough
 
 
 def test_intervals_hold_the_planted_temperature_as_often_as_they_say():
@@ -152,14 +163,14 @@ def test_vector_scaling_undoes_what_a_temperature_cannot():
 
 
 def test_calibrated_networks_stay_as_they_are_but_for_chance():
-    changed = {"temperature": 0, "power": 0, "vector": 0}
+    changed = {"temperature": 0, "unsmoothing": 0, "vector": 0}
     for seed in range(100):
         logits, labels = planted(seed, 120, classes=3)
         chosen = calibration_fit.fit(logits, labels).calibration
         if chosen is not None:
             changed[chosen.method] += 1
     assert sum(changed.values()) <= scipy.stats.binom.ppf(0.9999, 100, 0.17)
-    assert changed["power"] <= scipy.stats.binom.ppf(0.9999, 100, 0.001)
+    assert changed["unsmoothing"] <= scipy.stats.binom.ppf(0.9999, 100, 0.001)
     assert changed["vector"] <= scipy.stats.binom.ppf(0.9999, 100, 0.01)
 
 
@@ -167,7 +178,7 @@ def test_a_temperature_stays_where_akaikes_criterion_prefers_it():
     seen = set()
     for seed in range(40):
         logits, labels = planted(seed, 400)
-        found = calibration_fit.fit(1.05 * logits, labels, power=False, vector=False)
+        found = calibration_fit.fit(1.05 * logits, labels, smoothing=False, vector=False)
         before, after = (
             log_loss(labels, scipy.special.softmax(1.05 * logits / temperature, 1), normalize=False)
             for temperature in (1, found.temperature)
@@ -352,20 +363,22 @@ def test_decisions_change_where_calibrated_logits_meet(several):
         assert (np.any(moved, axis=0) == flips).all()
 
 
-def test_powers_take_extreme_logits_and_keep_every_decision():
+def test_unsmoothing_takes_extreme_logits_and_keeps_every_decision():
     logits = np.concatenate(
         [
             np.random.default_rng(15).normal(size=(50, 3)) * np.logspace(-6, 30, 50)[:, None],
             [[0, 0, 0], [2, 2, 1], [-1e38, 1e38, 0], [5, -np.inf, 4], [np.nan, 0, 1], [np.inf, 0, 1], [0, 1, np.nan]],
         ]
     ).astype(np.float32)
-    for temperature, power in ((0.05, 2.0), (1.3, 1.4), (20.0, 1.0)):
-        decision = Decision(calibration=Calibration(temperature, power=power))
+    for temperature, smoothing in ((0.05, 1e-4), (1.3, 0.1), (20.0, 0.5)):
+        decision = Decision(calibration=Calibration(temperature, smoothing=smoothing))
         for shown in (logits, logits[:, :2]):
             assert (decision.decide(shown) == Decision().decide(shown)).all()
             finite = shown[np.isfinite(shown).all(1)]
             np.testing.assert_array_equal(decision.margins(finite), Decision().margins(finite))
-            np.testing.assert_allclose(decision.probabilities(finite), by_power(finite, temperature, power), atol=1e-4)
+            np.testing.assert_allclose(
+                decision.probabilities(finite), unsmoothed(finite, temperature, smoothing), atol=1e-6
+            )
 
 
 def test_thresholds_of_calibrated_probabilities_decide_alike():
@@ -381,7 +394,7 @@ def test_thresholds_of_calibrated_probabilities_decide_alike():
 
 @pytest.mark.parametrize(
     "calibration",
-    [Calibration(0.7), Calibration(0.7, power=1.5), Calibration(2.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))],
+    [Calibration(0.7), Calibration(0.7, smoothing=0.1), Calibration(2.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))],
 )
 def test_a_file_holds_a_calibration(calibration):
     assert recorded(None, None, 3, json.loads(json.dumps(calibration.to_json()))) == Decision(calibration=calibration)
@@ -396,14 +409,14 @@ def test_a_file_holds_a_calibration(calibration):
         {"temperature": -1.0},
         {"temperature": True},
         {"temperature": float("inf")},
-        {"temperature": 1.0, "method": "power"},
+        {"temperature": 1.0, "method": "unsmoothing"},
         {"temperature": 1.0, "method": "of a later version", "numbers": [1.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0, 1.0]},
-        {"temperature": 1.0, "power": 0.9},
-        {"temperature": 1.0, "power": 2.1},
-        {"temperature": 1.0, "power": True},
-        {"temperature": 1.0, "power": float("nan")},
-        {"temperature": 1.0, "power": 1.5, "scale": [1.0, 1.0, 1.0], "bias": [0.0, 0.0, 0.0]},
+        {"temperature": 1.0, "smoothing": 0.0},
+        {"temperature": 1.0, "smoothing": 0.51},
+        {"temperature": 1.0, "smoothing": True},
+        {"temperature": 1.0, "smoothing": float("nan")},
+        {"temperature": 1.0, "smoothing": 0.1, "scale": [1.0, 1.0, 1.0], "bias": [0.0, 0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0], "bias": [0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 0.0, 1.0], "bias": [0.0, 0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0, 1.0], "bias": [0.0, None, 0.0]},
@@ -414,6 +427,6 @@ def test_what_is_no_calibration_is_refused(found):
         recorded(None, None, 3, found)
 
 
-def test_several_labels_have_no_power():
-    with pytest.raises(ValueError, match="calibration with a power"):
-        recorded("multilabel", [0.5, 0.5, 0.5], 3, {"temperature": 1.0, "power": 1.5})
+def test_several_labels_have_no_smoothing():
+    with pytest.raises(ValueError, match="calibration without smoothing"):
+        recorded("multilabel", [0.5, 0.5, 0.5], 3, {"temperature": 1.0, "smoothing": 0.1})

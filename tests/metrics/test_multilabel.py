@@ -10,7 +10,8 @@ import pytest
 from sklearn import metrics as sk
 
 from poolzoo.metrics import bootstrap, decisions, intervals, multilabel, ranking, results, thresholds
-from poolzoo.metrics.decisions import Decision, sigmoid
+from poolzoo.metrics.activations import sigmoid
+from poolzoo.metrics.decisions import Decision
 
 NAMES = ("ant", "bee", "cat", "dog")
 

@@ -36,7 +36,7 @@ def network_check(context: Context) -> str:
             ("final_norm", baseline.config.final_norm, run.network.get("final_norm")),
             *((key, value, inputs.get(key)) for key, value in statistics.items()),
             *((key, None, run.config.get(key)) for key in ("task", "thresholds")),
-            # Temperature and power change no prediction; scale and bias of each class could be fitted to test images.
+            # Temperature and smoothing change no prediction; scales and biases could be fitted to test images.
             *((f"{key} of the calibration", None, calibration.get(key)) for key in ("scale", "bias")),
         ]
         found = [f"{name} is {now} in config.json instead of {value}" for name, value, now in pairs if now != value]
