@@ -5,7 +5,7 @@ Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
 network that is trained with it learns `q = (1 - s) p + s / K` of the true probabilities p of K classes (Szegedy,
 Vanhoucke, Ioffe, Shlens and Wojna, Rethinking the Inception Architecture for Computer Vision, CVPR 2016,
 arXiv:1512.00567, section 7), so that p is proportional to `x = q - s / K`. No q is exact, and x may be negative: p is
-taken as proportional to the hyperbola `x + sqrt(x ** 2 + (s / 4 K) ** 2)`, which is above 0. It keeps the order of
+taken as proportional to the hyperbola `x + sqrt(x ** 2 + (s / (4 K)) ** 2)`, which is above 0. It keeps the order of
 classes. `calibration_fit.py` chooses the map. Needs numpy only.
 """
 
@@ -27,6 +27,7 @@ MAX_TEMPERATURE: Final = 20.0
 # Of the probability. Below MAX_SMOOTHING, the largest probability stays well above what is taken away.
 MIN_SMOOTHING: Final = 1e-4
 MAX_SMOOTHING: Final = 0.5
+METHODS: Final = ("temperature", "unsmoothing", "vector")
 CORNER: Final = 0.25  # half the hyperbola's height at x = 0, as a share of what is taken away
 
 
@@ -128,6 +129,8 @@ class Calibration:
             return None
         if not isinstance(found, dict):
             raise ValueError("calibration with a temperature above 0")
+        if found.get("method", METHODS[0]) not in METHODS:
+            raise ValueError(f"calibration by {' or '.join(METHODS)}, but one by {found['method']!r:.40}")
         read = cls._read(found, count)
         if found.get("method", read.method) != read.method:
             raise ValueError(f"calibration with the method of its numbers, {read.method}")

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 FOLDS: Final = 5
+MIN_WRONG: Final = 10  # images; of fewer, nobody knows what it costs to be certain and wrong
 
 
 def folds(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -32,12 +33,21 @@ def nll(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(np.exp(shifted).sum(1)) - own)
 
 
-def is_gain(gains: np.ndarray, alpha: float) -> bool:
-    """Whether the mean of what each image gains, `float64[N]`, is above 0 beyond chance, in a one-sided t-test."""
+def is_gain(gains: np.ndarray, wrong: np.ndarray, alpha: float) -> bool:
+    """Whether the mean of what each image gains is above 0 beyond chance, in a one-sided t-test.
+
+    Images that are right gain from any map that makes probabilities more certain. Where all or nearly all are right,
+    the test would therefore find one better that is worse.
+
+    Args:
+        gains: How far the NLL of each image falls, `float64[N]`.
+        wrong: Whether its prediction is wrong, `bool[N]`.
+        alpha: The significance level.
+    """
     from scipy.special import stdtr
 
     deviation = gains.std(ddof=1)
-    if not gains.mean() > 0 or deviation == 0:
+    if wrong.sum() < MIN_WRONG or not gains.mean() > 0 or deviation == 0:
         return False
     return bool(stdtr(len(gains) - 1, -gains.mean() / (deviation / np.sqrt(len(gains)))) < alpha)
 

@@ -32,7 +32,10 @@ def improved(logits: np.ndarray, labels: np.ndarray, common: Calibration | None)
         common: The temperature that it has to beat; None for 1.
     """
     logits, labels = held_out.drawn(logits, labels, MAX_NUMBERS)
-    if len(logits) < MIN_IMAGES or not held_out.is_gain(gains(logits, labels, common), ALPHA):
+    if len(logits) < MIN_IMAGES:
+        return None
+    wrong = logits.argmax(1) != labels
+    if not held_out.is_gain(gains(logits, labels, common), wrong, ALPHA):
         return None
     return fitted(logits, labels, common)
 

@@ -51,7 +51,7 @@ def improved(
     for fitted, others in held_out.folds(len(scaled)):
         scale, bias = _fit(scaled[fitted], labels[fitted])
         gains[others] -= held_out.nll(scaled[others] * scale + bias, labels[others])
-    if not held_out.is_gain(gains, ALPHA):
+    if not held_out.is_gain(gains, scaled.argmax(1) != labels, ALPHA):
         return None
     scale, bias = _fit(scaled, labels)
     return Calibration(temperature, _rounded(scale), _rounded(bias))
@@ -72,7 +72,7 @@ def _platt(x: np.ndarray, positive: np.ndarray, alpha: float) -> tuple[float, fl
     for fitted, others in held_out.folds(len(x)):
         scale, bias = _fit(two[fitted], own[fitted], shared=True)
         gains[others] -= held_out.nll(two[others] * scale + bias, own[others])
-    if not held_out.is_gain(gains, alpha):
+    if not held_out.is_gain(gains, (x > 0) != positive, alpha):
         return None
     scale, bias = _fit(two, own, shared=True)
     return float(scale[1]), float(bias[1] - bias[0])
