@@ -310,6 +310,15 @@ def _axes_from_the_end(view: GraphView, node: NodeProto) -> bool:
     return len(axes) > 1 and min(axes) < 0 and not attribute(node, "keepdims", 1)
 
 
+def _of_another_slope(view: GraphView, node: NodeProto) -> bool:
+    return attribute(node, "alpha", 1.0) != 1.0
+
+
+def _reduces_nothing(view: GraphView, node: NodeProto) -> bool:
+    """A reduction without axes that takes none of them instead of all."""
+    return bool(attribute(node, "noop_with_empty_axes", 0)) and not _axes_as_input(view, node)
+
+
 def _without_direction(view: GraphView, node: NodeProto) -> bool:
     return not _has(node, "reverse")
 
@@ -384,6 +393,10 @@ RULES: Final = (
           "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
     _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,
           "takes a floor up to 1e-6 for 0, so that the division can be 0/0; clamp to 2e-6 or add 1e-7"),
+    _rule("litert", "wrong", "Elu", _of_another_slope,
+          "forgets `alpha`, and computes with 1; write Relu(x) + alpha · Elu(Min(x, 0))"),
+    _rule("litert", "wrong", "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum", _reduces_nothing,
+          "forgets `noop_with_empty_axes`, and reduces all axes; leave the reduction out"),
     _rule("executorch", "wrong", "Mod", _floored,
           "gives remainders of negative integers the sign of the dividend; add the divisor, or compute them in float"),
     _rule("mnn", "wrong", "Mod", _truncated_of_floats,

@@ -225,6 +225,19 @@ CASES = {
         (remainder(TensorProto.FLOAT, 1), {"n": np.float32(3)}),
         (FLOORED, {"n": np.float32(3)}),
     ),
+    "an exponential unit of another slope": (
+        {("litert", "wrong", "Elu")},
+        ([node("Elu", ["x"], ["y"], alpha=0.5)],),
+        ([node("Elu", ["x"], ["y"], alpha=1.0)],),
+        ([node("Elu", ["x"], ["y"])],),
+        ([node("Celu", ["x"], ["y"], alpha=0.5)],),
+    ),
+    "a reduction of nothing": (
+        {("litert", "wrong", "ReduceMean")},
+        ([node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1)],),
+        ([node("ReduceMean", ["x"], ["y"])],),
+        ([node("ReduceMean", ["x", "axes"], ["y"], noop_with_empty_axes=1)], {"axes": np.array([2, 3])}),
+    ),
     "axes from the end that vanish": (
         {(name, "wrong", "ReduceMax") for name in THROUGH_TORCH},
         ([node("ReduceMax", ["x", "axes"], ["y"], keepdims=0)], {"axes": np.array([-2, -1])}),
