@@ -27,7 +27,7 @@ MAX_TEMPERATURE: Final = 20.0
 # Of the probability. Below MAX_SMOOTHING, the largest probability stays well above what is taken away.
 MIN_SMOOTHING: Final = 1e-4
 MAX_SMOOTHING: Final = 0.5
-CORNER: Final = 0.25  # half the hyperbola's height at x = 0, as a share of what is taken away
+CORNER: Final = 0.25  # the hyperbola's height at x = 0, as a share of what is taken away
 
 
 @dataclass(frozen=True)
