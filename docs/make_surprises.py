@@ -105,6 +105,14 @@ FINDINGS = {
     "mnn-pool-ignores-dilations": ("runtimes", ""),
     "mnn-remainder-is-floored": ("runtimes", "`verify --runtime mnn` names the pattern."),
     "mnn-same-lower": ("runtimes", ""),
+    "onnx2tf-drops-attributes": (
+        "runtimes",
+        "`verify --runtime litert` names `Elu` and reductions of nothing.",
+    ),
+    "onnx2torch-negative-axes": (
+        "runtimes",
+        "`verify --runtime` names both patterns for onnx2torch, ExecuTorch and Core ML.",
+    ),
     "executorch-remainder-of-integers": ("runtimes", "`verify --runtime executorch` names the pattern."),
     "ncnn-power-of-negative": (
         "runtimes",

@@ -28,7 +28,7 @@ MAX_TEMPERATURE: Final = 20.0
 MIN_SMOOTHING: Final = 1e-4
 MAX_SMOOTHING: Final = 0.5
 METHODS: Final = ("temperature", "unsmoothing", "vector")
-CORNER: Final = 0.25  # half the hyperbola's height at x = 0, as a share of what is taken away
+CORNER: Final = 0.25  # the hyperbola's height at x = 0, as a share of what is taken away
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """What runtimes are known to compute wrongly or to refuse in an ONNX graph, and why: rules as data.
 
 Each rule was measured with a graph of a few nodes in OpenVINO 2026.4, OpenCV 5.0 (new engine), tract 0.23, MNN 3.6,
-IREE 3.13 and ExecuTorch 1.5 (through onnx2torch). Those of ncnn 1.0.20261020 through pnnx and of LiteRT 2.3 through
-onnx2tf 2.6 come from whole layers. A graph without an issue is not proven right: only running it in the runtime proves
-that.
+IREE 3.13, onnx2torch 1.5, and ExecuTorch 1.5, which like Core ML reads graphs through onnx2torch. Those of ncnn
+1.0.20261020 through pnnx and of LiteRT 2.3 through onnx2tf 2.6 come from whole layers. A graph without an issue is not
+proven right: only running it in the runtime proves that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -301,6 +301,28 @@ def _truncated_of_floats(view: GraphView, node: NodeProto) -> bool:
     return bool(attribute(node, "fmod", 0)) and all(one is None or attribute(one, "to") in floats for one in casts)
 
 
+def _axes_from_the_end(view: GraphView, node: NodeProto) -> bool:
+    """Several axes, some of them counted from the end, none of which stays with a side of 1."""
+    axes: Sequence[int] = _numbers(node, "axes", ())
+    if _axes_as_input(view, node):
+        constant = view.constant(node.input[1])
+        axes = () if constant is None else constant.tolist()
+    return len(axes) > 1 and min(axes) < 0 and not attribute(node, "keepdims", 1)
+
+
+def _of_another_slope(view: GraphView, node: NodeProto) -> bool:
+    return attribute(node, "alpha", 1.0) != 1.0
+
+
+def _reduces_nothing(view: GraphView, node: NodeProto) -> bool:
+    """A reduction without axes that takes none of them instead of all."""
+    return bool(attribute(node, "noop_with_empty_axes", 0)) and not _axes_as_input(view, node)
+
+
+def _without_direction(view: GraphView, node: NodeProto) -> bool:
+    return not _has(node, "reverse")
+
+
 def _half(view: GraphView, node: NodeProto) -> bool:
     return attribute(node, "to") == onnx.TensorProto.FLOAT16
 
@@ -371,10 +393,18 @@ RULES: Final = (
           "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
     _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,
           "takes a floor up to 1e-6 for 0, so that the division can be 0/0; clamp to 2e-6 or add 1e-7"),
+    _rule("litert", "wrong", "Elu", _of_another_slope,
+          "forgets `alpha`, and computes with 1; write Relu(x) + alpha · Elu(Min(x, 0))"),
+    _rule("litert", "wrong", "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum", _reduces_nothing,
+          "forgets `noop_with_empty_axes`, and reduces all axes; leave the reduction out"),
     _rule("executorch", "wrong", "Mod", _floored,
           "gives remainders of negative integers the sign of the dividend; add the divisor, or compute them in float"),
     _rule("mnn", "wrong", "Mod", _truncated_of_floats,
           "gives remainders of negative floats the sign of the divisor; write x − trunc(x / n) · n"),
+    _rule("onnx2torch executorch coreml", "wrong", "ReduceMax ReduceMin ReduceProd", _axes_from_the_end,
+          "reduces other axes where several are negative and none is kept; count them from the front, or keep them"),
+    _rule("onnx2torch executorch coreml", "wrong", "CumSum", _without_direction,
+          "sums from the end without the attribute `reverse`; state that it is 0"),
     _rule("ncnn", "crash", "TopK", _sorts_many,
           f"sorts no more than {MAX_SORTED} values"),
     _rule("ncnn", "refused", "GatherElements", _any,
