@@ -23,7 +23,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from io import BufferedReader, BytesIO
@@ -400,7 +400,7 @@ def scaled(
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
     """
     with_heif()
-    with _opened(path) as file:
+    with open_file(path) if isinstance(path, Path) else nullcontext(path) as file:
         if (plain := plain_jpeg(file)) is not None:
             full = plain.height, plain.width
             part = part_of(full) if how.reader > 1 else 1
@@ -457,15 +457,6 @@ def read_with_size(
 
     found = scaled(path, part_of, how, on_misfit)
     return found.fitted(size, how), found.full
-
-
-@contextmanager
-def _opened(path: Path | BinaryIO) -> Iterator[BinaryIO]:
-    if not isinstance(path, Path):
-        yield path
-        return
-    with open_file(path) as file:
-        yield file
 
 
 HERE = Path(__file__).absolute().parent
@@ -643,14 +634,14 @@ def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> 
     scaled = logits.astype(np.float64)
     if model.calibration is not None:
         scale, bias = model.calibration.get("scale", 1.0), model.calibration.get("bias", 0.0)
-        temperature, power = model.calibration["temperature"], model.calibration.get("power")
-        if power is None:
-            scaled = scaled * np.asarray(scale) / temperature + np.asarray(bias)
-        else:
-            scaled = -(((scaled.max(1, keepdims=True) - scaled) / temperature) ** power)
+        scaled = scaled * np.asarray(scale) / model.calibration["temperature"] + np.asarray(bias)
     if model.thresholds is None:
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         expected = powers / powers.sum(1, keepdims=True)
+        if model.calibration is not None and "smoothing" in model.calibration:
+            level = model.calibration["smoothing"] / expected.shape[1]
+            heights = expected - level + np.hypot(expected - level, level / 4)
+            expected = heights / heights.sum(1, keepdims=True)
     else:
         small = np.exp(-np.abs(scaled))
         expected = np.where(scaled >= 0, 1.0, small) / (1.0 + small)
