@@ -61,6 +61,8 @@ def test_a_graph_takes_label_smoothing_back(tmp_path, smoothing):
     heights = less + np.hypot(less, smoothing / 12)
     np.testing.assert_allclose(probabilities, heights / heights.sum(1, keepdims=True), atol=3e-6)
     assert (probabilities.argmax(1) == logits.argmax(1)).all()
+    constants = map(onnx.numpy_helper.to_array, onnx.load(tmp_path / "model.onnx").graph.initializer)
+    assert {*calibration.hyperbola(3)} <= {one.item() for one in constants if one.size == 1}
     _, before = exported(tmp_path / "plain.onnx", None)
     assert operators == [*before[:-1], "Mul", "Softmax", "Mul", "Sub", "Mul", "Add", "Sqrt", "Add", "Log", before[-1]]
     assert standalone.check_probabilities(scripted(calibration), logits, probabilities)[1]
