@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import scipy.special
+from PIL import Image
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
@@ -79,3 +80,38 @@ def test_smoothing_is_taken_back_from_a_finished_run(poolzoo, run_copy):
     assert (chosen["method"], chosen["smoothing"]) == ("unsmoothing", pytest.approx(0.2, abs=0.06))
     assert "label smoothing of" in outcome.err
     assert poolzoo("evaluate", run_copy).code == 0
+
+
+@pytest.fixture(scope="module")
+def doubted(tmp_path_factory):
+    """Photographs of three colors; half of them are pale, and 30 % of these have the label of another color."""
+    folder, generator = tmp_path_factory.mktemp("doubted"), np.random.default_rng(0)
+    for part, count in (("train", 1800), ("test", 90)):
+        for index in range(count):
+            color, pale = generator.integers(3), generator.random() < 0.5
+            label = (color + (pale and generator.random() < 0.3)) % 3
+            pixels = np.full((8, 8, 3), 40.0)
+            pixels[..., color] = 130 if pale else 220
+            place = folder / part / f"class{label}"
+            place.mkdir(parents=True, exist_ok=True)
+            noisy = (pixels + generator.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(place / f"{index}.png")
+    return f"folder:{folder}"
+
+
+SETTINGS = ("--backbone", "nano/plain", "--image-size", 8, "--label-smoothing", 0.3, "--batch-size", 32)
+
+
+def test_finetune_takes_its_label_smoothing_back(poolzoo, doubted, tmp_path):
+    assert poolzoo("finetune", "--data", doubted, *SETTINGS, "--epochs", 4, "--out", tmp_path / "run").code == 0
+    chosen = files.read_json(tmp_path / "run" / "config.json")["calibration"]
+    assert chosen["method"] == "unsmoothing"
+    assert 0.1 < chosen["smoothing"] < 0.4  # 180 images leave it uncertain
+    assert files.read_json(tmp_path / "run" / "metrics.json")["test"]["reliability"]["change"]["nll"]["value"] < 0
+
+
+def test_trials_of_a_comparison_get_a_temperature_alone(poolzoo, doubted, tmp_path):
+    pools = ("--pool", "avg,max", "--seeds", 1, "--epochs", 4)
+    assert poolzoo("compare", "--data", doubted, *SETTINGS, *pools, "--out", tmp_path / "made").code == 0
+    kept = [files.read_json(path)["calibration"] for path in tmp_path.glob("made/trials/*/config.json")]
+    assert [one["method"] for one in kept] == ["temperature", "temperature"]
