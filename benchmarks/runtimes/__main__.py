@@ -31,7 +31,7 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
 
-ROOMS: Final = ("poolings", "backbones", "model", "export", "plugin")
+ROOMS: Final = ("metrics", "poolings", "backbones", "model", "export", "plugin")
 FOLDER: Final = Path("runs/runtimes")
 PAGE: Final = "web"  # the page for browsers: it takes photographs, and its runtime is onnxruntime-web
 

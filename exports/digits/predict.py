@@ -640,7 +640,7 @@ def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> 
         expected = powers / powers.sum(1, keepdims=True)
         if model.calibration is not None and "smoothing" in model.calibration:
             level = model.calibration["smoothing"] / expected.shape[1]
-            heights = expected - level + np.hypot(expected - level, level / 4)
+            heights = expected - level + np.hypot(expected - level, level / 5)
             expected = heights / heights.sum(1, keepdims=True)
     else:
         small = np.exp(-np.abs(scaled))

@@ -312,7 +312,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting(
     "--calibration",
     OUTPUT,
-    "Fit a temperature on the validation images, so that probabilities say how often predictions are right.",
+    "Fit a map of logits on the validation images, so that probabilities say how often predictions are right.",
 )
 @out_option("Run directory to write", "a new one in runs/")
 @resume_option(values.RUN, "Resume the interrupted run in DIR. --data-workers is the only setting that may change.")

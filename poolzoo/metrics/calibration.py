@@ -5,7 +5,7 @@ Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
 network that is trained with it learns `q = (1 - s) p + s / K` of the true probabilities p of K classes (Szegedy,
 Vanhoucke, Ioffe, Shlens and Wojna, Rethinking the Inception Architecture for Computer Vision, CVPR 2016,
 arXiv:1512.00567, section 7), so that p is proportional to `x = q - s / K`. No q is exact, and x may be negative: p is
-taken as proportional to the hyperbola `x + sqrt(x ** 2 + (s / (4 K)) ** 2)`, which is above 0. It keeps the order of
+taken as proportional to the hyperbola `x + sqrt(x ** 2 + (s / (5 K)) ** 2)`, which is above 0. It keeps the order of
 classes. `calibration_fit.py` chooses the map. Needs numpy only.
 """
 
@@ -28,7 +28,7 @@ MAX_TEMPERATURE: Final = 20.0
 MIN_SMOOTHING: Final = 1e-4
 MAX_SMOOTHING: Final = 0.5
 METHODS: Final = ("temperature", "unsmoothing", "vector")
-CORNER: Final = 0.25  # the hyperbola's height at x = 0, as a share of what is taken away
+CORNER: Final = 0.2  # the hyperbola's height at x = 0, as a share of what is taken away
 
 
 @dataclass(frozen=True)

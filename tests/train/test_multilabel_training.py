@@ -213,7 +213,8 @@ def test_checkpoints_of_earlier_versions_resume(poolzoo, tmp_path):
         module["best"]["accuracy"] = module["best"].pop("score")
     torch.save(state, tmp_path / "part" / "checkpoint" / "state.pt")
     lines = (tmp_path / "part" / "run.toml").read_text().splitlines()
-    (tmp_path / "part" / "run.toml").write_text("\n".join(line for line in lines if not line.startswith("task")))
+    kept = "\n".join(line for line in lines if not line.startswith(("task", "#")))  # earlier versions count no settings
+    (tmp_path / "part" / "run.toml").write_text(kept)
     assert poolzoo("finetune", "--resume", tmp_path / "part").code == 0
     for name in ("model.safetensors", "predictions.npz"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
