@@ -42,7 +42,7 @@ def improved(logits: np.ndarray, labels: np.ndarray, common: Calibration | None)
 
 def gains(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) -> np.ndarray:
     """How far a map that was fitted on other images lowers the NLL of each, `float64[N]`; as for `improved`."""
-    z = _scaled(logits, common)
+    z = (common or Calibration(1.0)).apply(logits)
     found = held_out.nll(z, labels)
     for rows, others in held_out.folds(len(z)):
         slope, smoothing = _fit(z[rows], labels[rows])
@@ -53,14 +53,9 @@ def gains(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) ->
 
 def fitted(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) -> Calibration:
     """The best calibration with smoothing, whether it helps or not; as for `improved`."""
-    slope, smoothing = _fit(_scaled(logits, common), labels)
-    temperature = (1.0 if common is None else common.temperature) / slope
-    return Calibration(held_out.rounded(temperature), smoothing=held_out.rounded(smoothing))
-
-
-def _scaled(logits: np.ndarray, common: Calibration | None) -> np.ndarray:
-    """Logits divided by the temperature, `float64[N, K]`."""
-    return (Calibration(1.0) if common is None else common).apply(logits)
+    common = common or Calibration(1.0)
+    slope, smoothing = _fit(common.apply(logits), labels)
+    return Calibration(held_out.rounded(common.temperature / slope), smoothing=held_out.rounded(smoothing))
 
 
 def _fit(z: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -246,6 +246,11 @@ CASES = {
         ([node("ReduceMax", ["x", "axes"], ["y"])], {"axes": np.array([-2, -1])}),
         ([node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)], {"axes": np.array([-2, -1])}),
     ),
+    "axes from the end in an attribute": (
+        {(name, "wrong", "ReduceMin") for name in THROUGH_TORCH},
+        ([node("ReduceMin", ["x"], ["y"], axes=[1, -1], keepdims=0)],),
+        ([node("ReduceMin", ["x"], ["y"], axes=[1, 3], keepdims=0)],),
+    ),
     "a sum along an axis": (
         {(name, "wrong", "CumSum") for name in THROUGH_TORCH},
         ([node("CumSum", ["x", "axis"], ["y"])], {"axis": np.array(1)}),
