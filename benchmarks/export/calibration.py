@@ -34,6 +34,7 @@ from typing import Any, Final
 from benchmarks.export import calibration_maps
 from benchmarks.export.calibration_maps import GOAL
 from poolzoo.common import files, output
+from poolzoo.common.errors import UsageError
 
 KEY: Final = ("data", "backbone", "pretrained", "seed", "changes")
 
@@ -91,7 +92,10 @@ def main() -> None:
     parser.add_argument("--logits", nargs="+", type=Path, metavar="RUN", help="judge finished runs, and train nothing")
     args = parser.parse_args()
     if args.logits:
-        calibration_maps.show(args.logits)
+        try:
+            calibration_maps.show(args.logits)
+        except UsageError as error:
+            parser.error(f"{error}; {error.hint}")
         return
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, before torch is imported

@@ -21,8 +21,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from benchmarks.export.calibration_maps import change
-from poolzoo.artifacts import samples
+from benchmarks.export.calibration_maps import change, logits_of
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.metrics import calibration_fit, held_out
@@ -151,9 +150,7 @@ def rows(run: Path) -> list[tuple[str, ...]]:
     Raises:
         UsageError: The run keeps no logits.
     """
-    validation, test = samples.load_validation(run), samples.load_test(run)
-    if validation is None or test is None:
-        raise UsageError(f"run {run} keeps no logits", "it needs validation.npz and test.npz")
+    validation, test = logits_of(run)
     temperature = calibration_fit.fit(validation.logits, validation.labels, smoothing=False, vector=False).temperature
     z, judged = (Calibration(temperature).apply(part.logits) for part in (validation, test))
     before, test_before = held_out.nll(z, validation.labels), held_out.nll(judged, test.labels)
@@ -184,7 +181,11 @@ def rows(run: Path) -> list[tuple[str, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    output.table(HEADERS, [row for run in parser.parse_args().runs for row in rows(run)])
+    given = parser.parse_args()
+    try:
+        output.table(HEADERS, [row for run in given.runs for row in rows(run)])
+    except UsageError as error:
+        parser.error(f"{error}; {error.hint}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ SPLIT_HEADERS = (
 HEADERS = ("run", "map", "T", "smoothing", "chosen", "held-out NLL", "change", "z", "NLL", "change", "z", "ECE")
 
 
-def rows(run: Path) -> Iterator[tuple[str, ...]]:
-    """Of each map: its parameters, the change of the NLL against the temperature, and the scores on test images.
+def logits_of(run: Path) -> tuple[ValidationLogits, ValidationLogits]:
+    """Those of the validation and the test images of a run.
 
     Raises:
         UsageError: The run keeps no logits.
@@ -45,6 +45,16 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
     validation, test = samples.load_validation(run), samples.load_test(run)
     if validation is None or test is None:
         raise UsageError(f"run {run} keeps no logits", "it needs validation.npz and test.npz")
+    return validation, test
+
+
+def rows(run: Path) -> Iterator[tuple[str, ...]]:
+    """Of each map: its parameters, the change of the NLL against the temperature, and the scores on test images.
+
+    Raises:
+        UsageError: The run keeps no logits.
+    """
+    validation, test = logits_of(run)
     fit = calibration_fit.fit(validation.logits, validation.labels)
     alone = Calibration(fit.temperature)
     unsmoothed = unsmoothing.fitted(validation.logits, validation.labels, alone)
@@ -81,9 +91,7 @@ def _held_out_nll(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def chance(run: Path) -> tuple[str, ...]:
     """The ECE of perfect probabilities, and with a temperature: mean, 95 % quantile, how often it meets the goal."""
-    validation, test = samples.load_validation(run), samples.load_test(run)
-    assert validation is not None
-    assert test is not None
+    validation, test = logits_of(run)
     found = calibration_fit.fit(validation.logits, validation.labels)
     calibration = found.calibration or Calibration(1.0)
     held, judged = calibration.apply(validation.logits), calibration.apply(test.logits)
@@ -105,9 +113,7 @@ def chance(run: Path) -> tuple[str, ...]:
 
 def difference(run: Path) -> tuple[str, ...]:
     """How far validation and test images differ, and the ECE of halves of the test images."""
-    validation, test = samples.load_validation(run), samples.load_test(run)
-    assert validation is not None
-    assert test is not None
+    validation, test = logits_of(run)
     found = [
         calibration_fit.fit(part.logits, part.labels, smoothing=False, vector=False) for part in (validation, test)
     ]
